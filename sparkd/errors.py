@@ -8,6 +8,7 @@
       AdmissionError           the request is understood and will not be served now
       InstanceError            an instance failed
       HostError                this machine refused something
+      ProvisionError           a runtime or weights could not be set up
 
 Knows no HTTP: `sparkd.http.errors` holds the one table from class to status. Constructing an error
 never logs. Messages are sentences: what could not be done, to what, why; `hint` says what to do
@@ -105,6 +106,12 @@ class RouteNotFoundError(RequestError):
     """No such path."""
 
     code = "route_not_found"
+
+
+class TaskNotSupportedError(RequestError):
+    """The model does something else: an embedding model does not chat."""
+
+    code = "task_not_supported"
 
 
 class MethodNotAllowedError(RequestError):
@@ -224,3 +231,9 @@ class HostError(SparkdError):
     """This machine refused something sparkd needs."""
 
     code = "host_error"
+
+
+class ProvisionError(SparkdError):
+    """Something could not be set up on this machine: a runtime, weights, a directory."""
+
+    code = "provision_failed"

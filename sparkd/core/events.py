@@ -66,9 +66,16 @@ class InstanceExited:
 
 @dataclass(frozen=True, slots=True)
 class MemoryRead:
-    """The probe read the pool."""
+    """The probe read the pool; `view` is None when it could not: unknown is never free."""
 
-    view: MemoryView
+    view: MemoryView | None
+
+
+@dataclass(frozen=True, slots=True)
+class LoadAsked:
+    """An operator wants the model tried now, whatever its last starts did; a ticket follows."""
+
+    model: ModelId
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +115,7 @@ Event = (
     | EngineLost
     | InstanceExited
     | MemoryRead
+    | LoadAsked
     | UnloadAsked
     | CatalogueReplaced
     | ShutdownAsked

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NewType
 
-from sparkd.core.catalogue import LaunchSpec, ModelId
+from sparkd.core.catalogue import LaunchSpec, ModelId, Role
 from sparkd.core.failure import Failure
 from sparkd.core.quantities import Bytes, Instant
 
@@ -54,6 +54,7 @@ class Instance:
     model: ModelId
     launch: LaunchSpec  # what it was started with; differs from the catalogue's after a reload
     budget: Bytes
+    role: Role
     state: State
     started_at: Instant
     ready_at: Instant | None = None
@@ -64,3 +65,14 @@ class Instance:
     drain_until: Instant | None = None  # a drain that may not wait for ever is stopped then
     failure: Failure | None = None  # set once the engine was lost without being asked
     served: int = 0  # leases granted in its life
+    unload_asked: bool = False  # an operator wants it gone
+    unload_now: bool = False  # and does not wait for its answers
+
+    @property
+    def is_leaving(self) -> bool:
+        """It will end without a further decision being needed, and takes no new lease."""
+        return self.state in (State.DRAINING, State.STOPPING)
+
+    @property
+    def is_busy(self) -> bool:
+        return self.in_flight > 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sparkd.core.quantities import GIB, Bytes, Instant
+from sparkd.core.quantities import GIB, Bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -13,7 +13,6 @@ class MemoryView:
 
     total: Bytes
     available: Bytes
-    read_at: Instant
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

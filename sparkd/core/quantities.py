@@ -14,6 +14,7 @@ KIB, MIB, GIB, TIB = 1024, 1024**2, 1024**3, 1024**4
 
 _SIZES = {"B": 1, "KiB": KIB, "MiB": MIB, "GiB": GIB, "TiB": TIB}
 _DURATIONS = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+_LARGEST = 1e15
 _QUANTITY = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]+)\s*")
 
 
@@ -55,4 +56,7 @@ def _split(text: str, wanted: str) -> tuple[float, str]:
     found = _QUANTITY.fullmatch(text)
     if not found:
         raise ValueError(f"'{text}' is not {wanted}")
-    return float(found[1]), found[2]
+    number = float(found[1])
+    if number > _LARGEST:
+        raise ValueError(f"'{text.strip()[:20]}...' is too large")
+    return number, found[2]

@@ -1,0 +1,1 @@
+"""The rules that the planner settles, by what they concern. Pure."""
