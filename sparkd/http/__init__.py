@@ -1,0 +1,1 @@
+"""What both faces share: the runner, request limits, and how errors look on the wire."""
