@@ -1,0 +1,1 @@
+"""The control API on a real unix socket, over a fake supervisor with real fleets."""
