@@ -1,0 +1,1 @@
+"""Edges to this machine; each satisfies a Protocol declared in `sparkd.supervisor.ports`."""
