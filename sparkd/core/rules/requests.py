@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from sparkd.core import room
 from sparkd.core.catalogue import Model, ModelId
 from sparkd.core.decisions import Decision, Grant, NotBefore, Refuse
 from sparkd.core.estimates import seconds_until_served
-from sparkd.core.fleet import Fleet, Ticket
+from sparkd.core.fleet import Fleet
 from sparkd.core.instance import State
 from sparkd.core.quantities import Instant, format_duration, format_size
 from sparkd.core.rules.verdict import Verdict
@@ -33,22 +35,22 @@ def grant_waiting(fleet: Fleet, now: Instant) -> Verdict:
 
 def refuse_hopeless(fleet: Fleet, now: Instant) -> Verdict:
     """Whoever waits in vain is told at once, and why."""
+    asked_for = dict.fromkeys(ticket.model for ticket in fleet.tickets.values())
+    hopeless = {model_id: _why_hopeless(fleet, model_id, now) for model_id in asked_for}
     return tuple(
         Refuse(ticket.id, error)
         for ticket in fleet.tickets.values()
-        if (error := _why_hopeless(fleet, ticket, now)) is not None
+        if (error := ticket.doom or hopeless[ticket.model]) is not None
     )
 
 
-def _why_hopeless(fleet: Fleet, ticket: Ticket, now: Instant) -> SparkdError | None:
+def _why_hopeless(fleet: Fleet, model_id: ModelId, now: Instant) -> SparkdError | None:
     if fleet.closing is not None:
-        return ShuttingDownError(f"cannot serve model '{ticket.model}': sparkd is stopping")
-    if ticket.doom is not None:
-        return ticket.doom
-    model = fleet.catalogue.get(ticket.model)
+        return ShuttingDownError(f"cannot serve model '{model_id}': sparkd is stopping")
+    model = fleet.catalogue.get(model_id)
     if model is None:
         return ModelRemovedError(
-            f"cannot serve model '{ticket.model}': it was removed from the configuration"
+            f"cannot serve model '{model_id}': it was removed from the configuration"
         )
     if _is_starting(fleet, model.id):
         return None  # it is on its way, even if it would not be started any more
@@ -116,15 +118,17 @@ def _waited_too_long(fleet: Fleet, model: Model, now: Instant) -> SparkdError:
 def refuse_overflow(fleet: Fleet, now: Instant) -> Verdict:
     """A queue is bounded by the model's `max_waiting`; the last to come is the one refused."""
     refused: list[Decision] = []
-    for model_id in dict.fromkeys(t.model for t in fleet.tickets.values()):
-        model = fleet.catalogue.get(model_id)
-        if model is None:
-            continue
-        for ticket in fleet.waiting_for(model_id)[model.queue.max_waiting :]:
-            error = QueueFullError(
-                f"cannot queue the request: {model.queue.max_waiting} already wait for model "
-                f"'{model_id}'",
-                retry_after=seconds_until_served(fleet, model_id, now),
-            )
-            refused.append(Refuse(ticket.id, error))
+    waiting: Counter[ModelId] = Counter()
+    for ticket in fleet.tickets.values():
+        waiting[ticket.model] += 1
+        model = fleet.catalogue.get(ticket.model)
+        if model is not None and waiting[model.id] > model.queue.max_waiting:
+            refused.append(Refuse(ticket.id, _queue_full(fleet, model, now)))
     return tuple(refused)
+
+
+def _queue_full(fleet: Fleet, model: Model, now: Instant) -> SparkdError:
+    return QueueFullError(
+        f"cannot queue the request: {model.queue.max_waiting} already wait for model '{model.id}'",
+        retry_after=seconds_until_served(fleet, model.id, now),
+    )
