@@ -94,7 +94,9 @@ class Life:
             await self._engine.wait_gone()
 
     def _line(self, line: str) -> None:
+        if self._was_ready:
+            return  # a line per request: the search would cost as much as forwarding it
         phase = self._machine.phase_of(line)
-        if phase is not None and phase != self._phase and not self._was_ready:
+        if phase is not None and phase != self._phase:
             self._phase = phase
             self._tell(PhaseReached(self.instance, phase))

@@ -20,7 +20,7 @@ from sparkd.core import events as e
 from sparkd.core.catalogue import Catalogue, Model, ModelId
 from sparkd.core.estimates import queue_position, seconds_until_served
 from sparkd.core.fleet import Fleet, apply
-from sparkd.core.instance import InstanceId, TicketId
+from sparkd.core.instance import InstanceId, Reason, TicketId
 from sparkd.core.memory import MemoryView, Pool
 from sparkd.core.planner import settle
 from sparkd.core.quantities import Instant, Seconds
@@ -186,9 +186,9 @@ class Supervisor:
             case d.Start(instance, model):
                 self._start(instance, model)
             case d.Stop(instance, reason, grace):
-                self._left_service[instance].set()
                 for lease in self._leases_on(instance):
-                    lease.revoke(reason)
+                    self._revoke(lease, reason)  # first: who asks why it is lost must know
+                self._left_service[instance].set()
                 self._lives[instance].stop(grace)
             case d.Drain():
                 pass  # what a drain means is in the fleet: no further grant
@@ -208,6 +208,13 @@ class Supervisor:
                 cold=lease.has_waited,
             )
         )
+
+    def _revoke(self, lease: Lease, reason: Reason) -> None:
+        """What is decided must begin: a callback that fails may not keep others from being told."""
+        try:
+            lease.revoke(reason)
+        except Exception:
+            log.exception("Cannot tell request %s that its instance stops", lease.ticket)
 
     def _start(self, instance: InstanceId, model: Model) -> None:
         life = Life(instance, model, self._machine, self._tell)
@@ -236,7 +243,12 @@ class Supervisor:
         self._timer = None if at is None else self._loop.call_at(at, self._time_passed)
 
     def _time_passed(self) -> None:
-        self.handle(e.TimePassed())
+        try:
+            self.handle(e.TimePassed())
+        except Exception as fault:
+            # The loop would only log it, and no deadline would ever be looked at again.
+            log.exception("Cannot go on after a fault of the timer")
+            self._spawn(_end_with(fault), "fault of the timer")
 
     def _tell(self, event: e.Event) -> None:
         """News from a life's task. Late news is harmless; the fleet knows what is over."""
@@ -292,6 +304,11 @@ class Supervisor:
 
     def _leases_on(self, instance: InstanceId) -> list[Lease]:
         return [lease for lease in self._leases.values() if lease.instance == instance]
+
+
+async def _end_with(fault: Exception) -> None:
+    """A task that fails ends the whole supervisor, and with it the daemon."""
+    raise fault
 
 
 def _what_is_waited_for(state: ModelState) -> str:
