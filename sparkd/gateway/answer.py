@@ -34,6 +34,7 @@ class Answer:
         self._tail: sse.Tail | None = None  # set when the body is an event stream
         self.headers = CIMultiDict[str](signature)
         self.headers["X-Sparkd-Model"] = model
+        self._ended = False  # the end was written; it may still be on its way
         self.holds_engine_bytes = False  # from then on the request cannot be asked again
 
     @property
@@ -69,6 +70,7 @@ class Answer:
 
     async def finish(self) -> web.StreamResponse:
         assert self._response is not None
+        self._ended = True
         await self._response.write_eof()
         return self._response
 
@@ -82,7 +84,7 @@ class Answer:
         """Tells an event stream what happened, as its last event, and breaks the connection."""
         assert self._response is not None
         data = error_json(error) if isinstance(error, SparkdError) else error
-        if self._tail is not None:
+        if self._tail is not None and not self._ended:  # after the end, bytes are another answer
             with contextlib.suppress(ConnectionError, TimeoutError):
                 async with asyncio.timeout(TELL_SECONDS):
                     await self._response.write(self._tail.closing() + sse.event(data))

@@ -11,7 +11,7 @@ from typing import assert_never
 
 from aiohttp import web
 
-from sparkd.errors import MissingModelError, RequestError, SparkdError
+from sparkd.errors import MissingModelError, ModelNotFoundError, RequestError, SparkdError
 from sparkd.gateway import headers, openai
 from sparkd.gateway.checks import Doorman, check_length, check_media_type, read_body
 from sparkd.gateway.engines import Engines, Question
@@ -23,6 +23,8 @@ from sparkd.gateway.routes import Healthz, Infer, ListModels, ShowModel, match
 from sparkd.http.errors import render
 
 MAX_BODY = 64 * 1024 * 1024
+#: Longer ones are of no model; `peek` forgets such strings of big bodies too.
+_LONGEST_NAME = 512
 
 
 def make_gateway(
@@ -128,6 +130,8 @@ class _Gateway:
             self._check_agreement(model.id, found.model)
         openai.check_task(model, target.endpoint)
         query = request.rel_url.raw_query_string
+        if not query.isascii():  # aiohttp's C parser refuses it, its Python one does not
+            raise RequestError("cannot read the query: it is not percent-encoded")
         question = Question(
             path=f"/v1/{target.endpoint.path}" + (f"?{query}" if query else ""),
             headers=headers.to_engine(request.headers, signature[headers.REQUEST_ID]),
@@ -150,5 +154,10 @@ def _model_name(target: Infer, found: Peek) -> str:
         raise MissingModelError(
             "cannot tell which model is meant: the body has no 'model'",
             hint="GET /v1/models lists them",
+        )
+    if len(name) > _LONGEST_NAME:  # to look for a similar one would hold the loop for 50 ms
+        raise ModelNotFoundError(
+            f"cannot find a model whose name has {len(name)} characters",
+            hint="GET /v1/models lists the models",
         )
     return name

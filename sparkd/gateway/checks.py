@@ -7,6 +7,7 @@ cannot be `application/json`), and DNS rebinding (the page's own name in `Host`)
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
@@ -38,7 +39,7 @@ class Doorman:
         if hosts and not self._ours(f"//{hosts[0]}"):
             raise PermissionDeniedError(
                 "cannot serve a request for this Host: it is not a name of this daemon",
-                hint="call it as localhost, or allow the name in the configuration",
+                hint="call it as localhost; a proxy in front has to send Host: localhost",
             )
         origin = request.headers.get("Origin")
         if origin is not None and not self._ours(origin):
@@ -46,9 +47,18 @@ class Doorman:
 
     def _ours(self, url: str) -> bool:
         try:
-            return urlsplit(url).hostname in self._names
+            name = urlsplit(url).hostname
         except ValueError:
             return False
+        return name is not None and (name in self._names or _is_loopback(name))
+
+
+def _is_loopback(name: str) -> bool:
+    """All of 127.0.0.0/8: an address, unlike a name, cannot be made to point elsewhere."""
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
 
 
 def check_media_type(request: web.Request) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Collection
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import aiohttp
 from multidict import CIMultiDict
@@ -46,15 +47,17 @@ class Engines:
         """The engine's answer once its head is complete; the caller closes it.
 
         Raises aiohttp.ClientError or OSError. A pooled connection that the engine had just closed
-        is no failure: the request goes out again on a new one.
+        is no failure: the request goes out again on a new one. One that was made for this request
+        and broke may have carried it to an engine that worked on it: nothing goes out twice then.
         """
         link = self._links.get(grant.instance) or await self._open(grant)
+        sending = _Sending()
         try:
-            return await _post(link.pooled, question)
-        except aiohttp.ClientConnectorError:
-            raise
+            return await _post(link.pooled, question, sending)
         except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
-            return await _post(link.fresh, question)
+            if not sending.on_used_connection:
+                raise
+            return await _post(link.fresh, question, sending)
 
     async def close(self) -> None:
         while self._links:
@@ -64,9 +67,17 @@ class Engines:
     async def _open(self, grant: Grant) -> _Link:
         link = self._links[grant.instance] = _Link.to(grant.upstream.socket_path)
         gone = set(self._links) - set(self._alive()) - {grant.instance}
-        for link_of_gone in [self._links.pop(instance) for instance in gone]:
-            await link_of_gone.close()
+        for instance in gone:  # one at a time: a cancellation leaves the others to the next
+            if (link_of_gone := self._links.pop(instance, None)) is not None:
+                await link_of_gone.close()
         return link
+
+
+@dataclass(slots=True)
+class _Sending:
+    """What a session tells of one request while it sends it."""
+
+    on_used_connection: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +90,22 @@ class _Link:
         return cls(_session(socket_path, reuse=True), _session(socket_path, reuse=False))
 
     async def close(self) -> None:
-        await self.pooled.close()
-        await self.fresh.close()
+        try:
+            await self.pooled.close()
+        finally:
+            await self.fresh.close()
+
+
+async def _note_reuse(
+    _: aiohttp.ClientSession, context: SimpleNamespace, __: aiohttp.TraceConnectionReuseconnParams
+) -> None:
+    context.trace_request_ctx.on_used_connection = True
+
+
+def _tracing() -> aiohttp.TraceConfig:
+    tracing = aiohttp.TraceConfig()
+    tracing.on_connection_reuseconn.append(_note_reuse)
+    return tracing
 
 
 def _session(socket_path: str, *, reuse: bool) -> aiohttp.ClientSession:
@@ -91,6 +116,7 @@ def _session(socket_path: str, *, reuse: bool) -> aiohttp.ClientSession:
     )
     return aiohttp.ClientSession(
         connector=connector,
+        trace_configs=[_tracing()] if reuse else None,
         timeout=aiohttp.ClientTimeout(
             total=None, connect=None, sock_connect=CONNECT_SECONDS, sock_read=None
         ),
@@ -102,7 +128,9 @@ def _session(socket_path: str, *, reuse: bool) -> aiohttp.ClientSession:
     )
 
 
-async def _post(session: aiohttp.ClientSession, question: Question) -> aiohttp.ClientResponse:
+async def _post(
+    session: aiohttp.ClientSession, question: Question, sending: _Sending
+) -> aiohttp.ClientResponse:
     body = question.body
     headers = question.headers.copy()
     headers["Content-Length"] = str(len(body))  # also for pieces: engines get no chunked bodies
@@ -111,6 +139,7 @@ async def _post(session: aiohttp.ClientSession, question: Question) -> aiohttp.C
         data=body if len(body) <= PIECE_BYTES else _pieces(body),
         headers=headers,
         allow_redirects=False,
+        trace_request_ctx=sending,
     )
 
 

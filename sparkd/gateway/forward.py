@@ -7,6 +7,7 @@ byte has arrived nothing of it was sent, and the request can be asked again; aft
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 from dataclasses import dataclass
 from typing import NoReturn
@@ -16,7 +17,13 @@ from aiohttp import web
 
 from sparkd.core.catalogue import Model
 from sparkd.core.instance import Reason
-from sparkd.errors import ModelUnloadedError, ShuttingDownError, SparkdError, UpstreamLostError
+from sparkd.errors import (
+    HostError,
+    ModelUnloadedError,
+    ShuttingDownError,
+    SparkdError,
+    UpstreamLostError,
+)
 from sparkd.gateway import openai, sse
 from sparkd.gateway.answer import Answer
 from sparkd.gateway.engines import Engines, Question
@@ -31,6 +38,8 @@ log = logging.getLogger(__name__)
 LOST_WITHIN = 2.0
 #: Error answers up to this are read whole: they may say that the engine is dead.
 _SMALL_ANSWER = 64 * 1024
+#: What this machine has no more of; EAGAIN: as many wait at the engine's socket as may.
+_OUT_OF = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EAGAIN})
 _EVENT_WITH_ERROR = b'data: {"error"'
 
 
@@ -90,7 +99,9 @@ class Forward:
             try:
                 async with scissors.open():
                     return await self._exchange(lease, grant, call, answer)
-            except TimeoutError:
+            except (TimeoutError, EngineGone):
+                # A stop that came while a failure was looked into is what the client is told of:
+                # asking again would start what an operator has just unloaded.
                 if scissors.reason is None:
                     raise
                 _revoked(scissors.reason, call.model, answer)
@@ -161,11 +172,24 @@ async def _pass_error(
 
 
 async def _judge(lease: Lease, model: Model, error: Exception) -> NoReturn:
-    """A failed exchange: the engine's death, to be asked again, or a fault of a living one."""
-    what = str(error) or type(error).__name__
+    """A failed exchange: an engine's death, to be asked again, or a living one's fault, or ours."""
+    what = _words_for(error)
+    if isinstance(error, OSError) and error.errno in _OUT_OF:
+        raise HostError(
+            f"cannot reach the engine of '{model.id}': {what}",
+            hint="too many requests at once, or the limit of open files is low",
+            retry_after=1.0,
+        ) from error
     if await lease.lost(LOST_WITHIN):
         raise EngineGone(f"the engine of '{model.id}' died ({what})") from error
     raise UpstreamLostError(f"cannot get an answer from '{model.id}': {what}") from error
+
+
+def _words_for(error: Exception) -> str:
+    """Without the socket's path, which is no client's business."""
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return error.strerror or type(error.os_error).__name__
+    return str(error) or type(error).__name__
 
 
 async def _retry_if_dead(lease: Lease, said: bytes) -> None:

@@ -40,6 +40,15 @@ _NOT_TO_ENGINE = HOP_BY_HOP | {
     "origin",
     "referer",
     "x-request-id",
+    # Where it came from: servers believe these when the peer is local (uvicorn's proxy headers).
+    "forwarded",
+    "via",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-prefix",
+    "x-forwarded-proto",
+    "x-real-ip",
 }
 _NOT_TO_CLIENT = HOP_BY_HOP | {"server", "date", "x-request-id"}
 
@@ -64,11 +73,16 @@ def to_engine(headers: CIMultiDictProxy[str], rid: str) -> CIMultiDict[str]:
     kept = CIMultiDict[str]()
     for name, value in headers.items():
         if name.lower() not in _NOT_TO_ENGINE and name.lower() not in named:
-            kept.add(name, value)
+            kept.add(name, value if value.isascii() else _writable(value))
     kept["Host"] = "localhost"
     kept["Accept-Encoding"] = "identity"
     kept[REQUEST_ID] = rid
     return kept
+
+
+def _writable(value: str) -> str:
+    """Bytes that are no UTF-8 came as lone surrogates, which nobody can write."""
+    return value.encode("utf-8", "replace").decode()
 
 
 def to_client(headers: CIMultiDictProxy[str]) -> CIMultiDict[str]:

@@ -42,7 +42,7 @@ async def answer_errors(request: web.BaseRequest, handler: Handler) -> web.Strea
     except ConnectionError:
         raise  # the client has gone: nobody is there to be answered
     except Exception:
-        log.exception("unexpected error in %s %s", request.method, request.path)
+        log.exception("unexpected error in %s %s", request.method, request.rel_url.raw_path)
         return _answer(request, errors.SparkdError("cannot serve the request: internal error"))
 
 

@@ -36,6 +36,8 @@ def start_wanted(fleet: Fleet, now: Instant) -> Verdict:
 def _walk(fleet: Fleet, now: Instant) -> Iterator[Verdict]:
     """One verdict per wanted model that has one; the first that decides changes all after it."""
     wants = room.wanted(fleet)
+    if not wants:  # as after nearly every event: each request for a warm model brings two
+        return
     room_now = int(fleet.headroom)
     room_later = certain = room_now + room.leaving_budget(fleet)
     for model in room.stepped_back(fleet, wants):
