@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import contextlib
 import logging
+import resource
 import secrets
 import signal
 import sys
@@ -50,6 +51,8 @@ log = logging.getLogger("sparkd.daemon")
 
 #: Everybody may connect; the peer's credentials decide what they may do.
 _CONTROL_SOCKET_MODE = 0o666
+#: No larger one: engines inherit it, and some programs walk through all they might have open.
+_OPEN_FILES = 65536
 
 
 class Daemon:
@@ -84,7 +87,7 @@ class Daemon:
             self._supervisor = await stack.enter_async_context(supervisor)
             await stack.enter_async_context(self._faces(self._supervisor, logs))
             self._supervisor.begin()
-            await self._serve(self._supervisor)
+            await self._serve(self._supervisor, launcher)
 
     async def reload(self) -> ReloadOutcome:
         """Reads the configuration again. Raises ConfigError with every problem: nothing changed."""
@@ -134,7 +137,7 @@ class Daemon:
             log.info("Control socket %s", server.control_socket)
             yield
 
-    async def _serve(self, supervisor: Supervisor) -> None:
+    async def _serve(self, supervisor: Supervisor, launcher: ProcessLauncher) -> None:
         """Until a signal says stop; then running answers end, or are told at the deadline."""
         async with asyncio.TaskGroup() as group:
             reloads = group.create_task(self._reload_on_signal(), name="reload on SIGHUP")
@@ -142,7 +145,7 @@ class Daemon:
             reloads.cancel("the daemon stops")
             timeout = self._loaded.settings.server.drain_timeout
             log.info("Stopping; running answers have %g s to end", timeout)
-            hurry = group.create_task(self._hurry_up(supervisor), name="hurry")
+            hurry = group.create_task(self._hurry_up(supervisor, launcher), name="hurry")
             await supervisor.shut_down(timeout)
             hurry.cancel("all is gone")
         log.info("Stopped")
@@ -155,11 +158,15 @@ class Daemon:
                 await self.reload()
             except ConfigError as error:
                 log.error("%s", error)  # noqa: TRY400 - the operator's mistake, not a traceback
+            except Exception:  # running answers are worth more than a new configuration
+                log.exception("Cannot read the configuration again")
 
-    async def _hurry_up(self, supervisor: Supervisor) -> None:
+    async def _hurry_up(self, supervisor: Supervisor, launcher: ProcessLauncher) -> None:
         await self._hurry.wait()
         log.info("Told twice: stopping at once")
-        await supervisor.shut_down(Seconds(0.0))
+        async with asyncio.TaskGroup() as group:  # in this order: clients are told, engines killed
+            group.create_task(supervisor.shut_down(Seconds(0.0)), name="cut all answers")
+            group.create_task(launcher.close(), name="kill all engines")
 
     def _watch_signals(self, stack: contextlib.AsyncExitStack) -> None:
         loop = asyncio.get_running_loop()
@@ -275,8 +282,17 @@ def _serve(path: Path | None) -> None:
     loaded = config.load(path)
     settings = loaded.settings.log
     stderr_log.set_up(settings.level, as_json=settings.format is config.LogFormat.JSON)
+    _allow_many_files()
     with asyncio.Runner(loop_factory=_new_event_loop) as runner:
         runner.run(_run(loaded, path))
+
+
+def _allow_many_files() -> None:
+    """Two descriptors for each request: the usual soft limit of 1024 would refuse the 500th."""
+    soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    enough = _OPEN_FILES if most == resource.RLIM_INFINITY else min(_OPEN_FILES, most)
+    if soft != resource.RLIM_INFINITY and soft < enough:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (enough, most))
 
 
 async def _run(loaded: config.Loaded, path: Path | None) -> None:
