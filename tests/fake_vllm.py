@@ -598,6 +598,8 @@ class Start:
         self._check_model()
         say(f"[model.py:2152] Using max model len {options.max_model_len}")
         self._engine = fork_engine(options)
+        signal.signal(signal.SIGCHLD, self._on_sigchld)
+        self._on_sigchld()
         say("[core.py:133] Initializing a V1 LLM engine (v0.32.0) with config: ...", "EngineCore")
         self._pass(0.2)
         say(f"[cpu_model_runner.py:68] Starting to load model {options.model}...", "Worker")
@@ -616,6 +618,7 @@ class Start:
         say("[kv_cache_utils.py:2327] CPU KV cache size: 131,072 tokens", "EngineCore")
         say("[core.py:402] init engine (profile, create kv cache, warmup model) took 0.18 s")
         say(f"[entry.py:140] Starting vLLM server on unix:{options.uds}")
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         return self._engine
 
     def _check_model(self) -> None:
@@ -634,8 +637,21 @@ class Start:
         if not (self._options.fake_swallow_sigterm or self._options.fake_ignore_sigterm):
             self._die(143)
 
+    def _on_sigchld(self, *_: object) -> None:
+        """The real one watches EngineCore while it waits for it."""
+        pid, status = os.waitpid(self._engine, os.WNOHANG)
+        if pid:
+            self._engine = 0
+            how = os.waitstatus_to_exitcode(status)
+            emit(
+                "RuntimeError: Engine core initialization failed. See root cause above. "
+                f"Failed core proc(s): {{'EngineCore': {how}}}"
+            )
+            self._die(1)
+
     def _die(self, status: int) -> None:
         """A start that fails takes EngineCore with it."""
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         if self._engine:
             os.kill(self._engine, signal.SIGKILL)
         self._journal.write("exit", status=status)

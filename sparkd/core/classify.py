@@ -121,7 +121,12 @@ _ERROR_LINE = re.compile(r"^(?:[A-Za-z_][\w.]*(?:Error|Exception|Exit|Interrupt)
 _PROCESS = re.compile(r"^\([\w-]+ pid=\d+\) ?")
 _LEVEL = re.compile(r"^(?:ERROR|CRITICAL) [\d-]+ [\d:]+ (?:\[[^\]]*\] ?)+")
 # Warnings quote errors that did not happen, and the arguments may contain any words.
-_HARMLESS = re.compile(r"^(?:\([\w-]+ pid=\d+\) )?(?:INFO|WARNING|DEBUG)\b")
+_HARMLESS = re.compile(
+    r"^(?:\([\w-]+ pid=\d+\) )?"
+    r"(?:(?:INFO|WARNING|DEBUG)\b"
+    r"|\S+:\d+: \w*Warning: "  # Python's `warnings`
+    r"|(?:\[rank\d+\]: ?)?\[[WI]\d{4} )"  # of torch's C++ side
+)
 
 
 def classify(ended: Ended, log_tail: tuple[str, ...], had_been_ready: bool) -> Failure:

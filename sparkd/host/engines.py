@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import signal
 import socket
 import subprocess
 from collections import deque
@@ -23,8 +24,15 @@ from sparkd.supervisor.ports import EngineExit, LineSink, Upstream
 _log = logging.getLogger(__name__)
 
 _TAIL_LINES = 200
-_READ = 64 * 1024
-_DRAIN_READS = 64  # bounds what is read at once when an engine ends
+_READ = 16 * 1024  # the loop serves others after each: a flood of short lines takes 50 ms then
+_DRAIN_READS = 17  # what the pipe can hold; more comes only from who still lives
+#: How EngineCore's lines begin: it exists, and can be watched. Source: vLLM 0.32.0.
+_CORE_SPEAKS = "(EngineCore pid="
+_CORE_CONFESSES = "EngineCore failed to start"
+#: s. While it starts, an API server that lost EngineCore ends too, most often within 1 s, on a busy
+#: machine after 5 s and more. If EngineCore was killed nobody shall wait for that; if it said
+#: itself that it failed, the API server's exit status belongs to the story.
+_LAST_WORDS, _LAST_WORDS_AFTER_CONFESSION = 1.5, 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,8 +65,12 @@ class ProcessEngine:
         self._lost: asyncio.Future[EngineExit] = loop.create_future()
         self.gone: asyncio.Future[None] = loop.create_future()
         self._vital = pidfds.VitalWatch(self._on_vital_death)
+        self._seeking_vital = False
+        self._core_confessed = False
+        self._is_ready = False
         self._output_open = True
         self._control_open = True
+        self._said_gone = False
         loop.add_reader(spawned.control.fileno(), self._listen)
         loop.add_reader(spawned.output, self._read_output)
 
@@ -87,14 +99,17 @@ class ProcessEngine:
 
     def watch_vital(self) -> None:
         self._tell("ready")
-        loop = asyncio.get_running_loop()
-        looking = loop.run_in_executor(None, pidfds.find_vital, self.shim_pid)
-        looking.add_done_callback(self._on_vital_found)
+        self._is_ready = True
+        self._seek_vital()
 
     def stop(self, grace: Seconds) -> None:
         # While it stops, EngineCore may end before the API server: that is no loss.
         self._vital.close()
         self._tell(f"stop {grace:.3f}")
+        if self._control_open:  # so it is not reaped yet
+            with contextlib.suppress(ProcessLookupError):
+                # It cannot hear while somebody has stopped it.
+                os.kill(self.shim_pid, signal.SIGCONT)
 
     def log_tail(self) -> tuple[str, ...]:
         return tuple(self._tail)
@@ -128,6 +143,8 @@ class ProcessEngine:
                 self._lose(EngineExit(exit_status=int(argument)))
             case "signalled":
                 self._lose(EngineExit(signal=int(argument)))
+            case "gone":
+                self._said_gone = True
             case _:
                 pass
 
@@ -145,8 +162,13 @@ class ProcessEngine:
         finishing.add_done_callback(self._on_finished)
 
     def _finish(self) -> None:
-        remains.finish(self.shim_pid, self._spawned.directory, self._spawned.cgroup)
-        self._spawned.shim.wait()
+        spawned = self._spawned
+        try:
+            remains.finish(
+                self.shim_pid, spawned.directory, spawned.cgroup, said_gone=self._said_gone
+            )
+        finally:
+            spawned.shim.wait()
 
     def _on_finished(self, done: asyncio.Future[None]) -> None:
         self._drain_output()
@@ -155,11 +177,31 @@ class ProcessEngine:
             _log.error("cannot clean up %s", self._spawned.directory, exc_info=error)
         self.gone.set_result(None)
 
+    def _seek_vital(self) -> None:
+        self._seeking_vital = True
+        loop = asyncio.get_running_loop()
+        looking = loop.run_in_executor(None, pidfds.find_vital, self.shim_pid)
+        looking.add_done_callback(self._on_vital_found)
+
     def _on_vital_found(self, done: asyncio.Future[list[pidfds.Watched]]) -> None:
-        self._vital.add(done.result())
+        if error := done.exception():
+            _log.warning("cannot watch the processes of shim %d: %s", self.shim_pid, error)
+        found = [] if error else done.result()
+        self._seeking_vital = bool(found)  # else its next line is another occasion
+        self._vital.add(found)
 
     def _on_vital_death(self, dead: pidfds.Watched) -> None:
-        self._lose(EngineExit(note=f"{dead.title} (pid {dead.pid}) ended"))
+        how = EngineExit(note=f"{dead.title} (pid {dead.pid}) ended")
+        if self._is_ready:
+            self._give_up(how)
+            return
+        self._drain_output()
+        within = _LAST_WORDS_AFTER_CONFESSION if self._core_confessed else _LAST_WORDS
+        asyncio.get_running_loop().call_later(within, self._give_up, how)
+
+    def _give_up(self, how: EngineExit) -> None:
+        """It is of no use any more, whatever its API server still does."""
+        self._lose(how)
         self.stop(Seconds(0))
 
     def _lose(self, how: EngineExit) -> None:
@@ -194,3 +236,7 @@ class ProcessEngine:
         for line in lines:
             self._tail.append(line)
             self._sink(line)
+            if line.startswith(_CORE_SPEAKS):
+                self._core_confessed |= _CORE_CONFESSES in line
+                if not self._seeking_vital and self._control_open:
+                    self._seek_vital()

@@ -177,6 +177,8 @@ class _FileWriter:
         self._timer: asyncio.TimerHandle | None = None
         self._writing: asyncio.Future[None] | None = None
         self._failed = False
+        self._readers = 0  # while there are any, nothing is written: they would miss it
+        self._unread = asyncio.Event()
 
     def append(self, line: str) -> None:
         data = line.encode(errors="replace") + b"\n"
@@ -192,16 +194,30 @@ class _FileWriter:
             self._start()
             if self._writing is not None:
                 await asyncio.wait([self._writing])
+            elif self._readers:
+                self._unread.clear()
+                await self._unread.wait()
 
     async def tail(self, lines: int) -> tuple[str, ...]:
-        await self.flush()
-        return await asyncio.to_thread(_last_lines, self._path, lines)
+        """What the file has and what waits for it, complete at the moment of the return."""
+        self._readers += 1
+        try:
+            while self._writing is not None:
+                await asyncio.wait([self._writing])
+            written = await asyncio.to_thread(_last_lines, self._path, lines)
+            waiting = (data.decode().removesuffix("\n") for data in self._waiting)
+            return (*written, *waiting)[-lines:]
+        finally:
+            self._readers -= 1
+            if not self._readers:
+                self._unread.set()
+                self._start()
 
     def _start(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._writing is None and self._waiting:
+        if self._writing is None and self._waiting and not self._readers:
             data = b"".join(self._waiting)
             self._waiting.clear()
             self._waiting_bytes = 0
@@ -247,6 +263,6 @@ def _last_lines(path: Path, lines: int) -> tuple[str, ...]:
                     position -= step
                     file.seek(position)
                     found = file.read(step) + found
-        except FileNotFoundError:
+        except OSError:  # mostly: no such file; a disk that refuses costs the file alone
             continue
     return tuple(found.decode(errors="replace").splitlines()[-lines:])

@@ -37,7 +37,7 @@ def _vital(one: shim.Process) -> Watched | None:
         title = _title(one.pid)
         if not title.startswith(_VITAL):
             return None
-        pidfd = os.pidfd_open(one.pid)
+        pidfd = shim.pidfd_open(one.pid)
         again = shim.process(one.pid)
         if again is not None and again.start == one.start:
             name = title.split(b"\0")[0].decode(errors="replace")

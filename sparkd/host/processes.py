@@ -9,9 +9,11 @@ import asyncio
 import contextlib
 import fcntl
 import functools
+import logging
 import os
 import re
 import socket
+import stat
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -28,11 +30,14 @@ from sparkd.host.engines import ProcessEngine, Spawned, socket_in
 from sparkd.host.logs import LogStore
 from sparkd.supervisor.ports import LineSink
 
+_log = logging.getLogger(__name__)
+
 # All that an engine sees of the daemon's environment; the rest is its runtime's and its model's.
 _PASSED = re.compile(
     r"PATH|HOME|USER|LOGNAME|LANG|LANGUAGE|LC_\w+|TZ|LD_LIBRARY_PATH|HF_HOME|HF_HUB_CACHE"
     r"|XDG_CACHE_HOME|VLLM_CACHE_ROOT|CUDA_\w+|NVIDIA_\w+|OMP_NUM_THREADS"
 )
+_SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW")  # NVIDIA_API_KEY is a common one
 _PIPE_SIZE = 256 * 1024  # an engine that prints a traceback must not wait for the daemon
 _ID_LENGTH = 12  # of a directory's name: socket paths are short
 
@@ -45,6 +50,7 @@ class ProcessLauncher:
         self._logs = logs
         self._cgroup = cgroup
         self._engines: set[ProcessEngine] = set()
+        self._spawning: set[asyncio.Future[Spawned]] = set()
         self._closed = False
 
     @classmethod
@@ -69,6 +75,7 @@ class ProcessLauncher:
         # Engines run elsewhere, and their sockets are named to them.
         self._instances = self._instances.absolute()
         self._instances.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _close_to_others(self._instances)
         shim.become_subreaper()
         remains.sweep(self._instances)
 
@@ -80,6 +87,7 @@ class ProcessLauncher:
             raise HostError(f"cannot start model '{model.id}': the launcher is closed")
         loop = asyncio.get_running_loop()
         spawning = loop.run_in_executor(None, self._spawn, instance, model.launch)
+        self._spawning.add(spawning)
         sink = _both(on_line, functools.partial(self._logs.append, model.id))
         try:
             await asyncio.shield(spawning)
@@ -88,6 +96,8 @@ class ProcessLauncher:
             raise
         except OSError as error:
             raise _cannot_start(model, error) from error
+        finally:
+            self._spawning.discard(spawning)
         engine = self._adopt(spawning.result(), sink)
         try:
             await engine.wait_started()
@@ -111,8 +121,12 @@ class ProcessLauncher:
         self._closed = True
         for engine in self._engines:
             engine.stop(Seconds(0))
-        while self._engines:
-            await next(iter(self._engines)).wait_gone()
+        while self._engines or self._spawning:
+            if self._spawning:  # `start` adopts what it made, and ends it at once
+                await asyncio.wait(self._spawning)
+                await asyncio.sleep(0)
+            else:
+                await next(iter(self._engines)).wait_gone()
 
     async def _abandon(self, spawning: asyncio.Future[Spawned], sink: LineSink) -> None:
         """A cancelled start: the thread cannot be stopped, so what it made is ended after it."""
@@ -133,11 +147,9 @@ class ProcessLauncher:
     def _spawn(self, instance: InstanceId, launch: LaunchSpec) -> Spawned:
         """Blocks for some milliseconds. Raises OSError or HostError; then nothing is left."""
         with contextlib.ExitStack() as undo:
-            directory = self._make_directory(instance)
-            undo.callback(shim.remove_remains, str(directory))
-            lock = remains.take_lock(directory)
-            assert lock is not None, "a directory just made is in use"
+            directory, lock = self._make_directory(instance)
             undo.callback(lock.close)
+            undo.callback(shim.remove_remains, str(directory))
             temporary = directory / "t"
             temporary.mkdir(mode=0o700)
             command = vllm.render(
@@ -147,7 +159,7 @@ class ProcessLauncher:
             channels = undo.enter_context(_Channels())
             process = subprocess.Popen(
                 _shim_argv(channels.theirs, lock.fd, directory, cgroup, command.argv),
-                env={**_passed(os.environ), **command.env, shim.MARK: str(directory)},
+                env={**_passed(os.environ), **command.env, shim.MARK: os.path.realpath(directory)},
                 cwd=temporary,
                 stdin=subprocess.DEVNULL,
                 stdout=channels.output_write,
@@ -162,23 +174,48 @@ class ProcessLauncher:
                 shim=process, control=control, output=output, directory=directory, cgroup=cgroup
             )
 
-    def _make_directory(self, instance: InstanceId) -> Path:
+    def _make_directory(self, instance: InstanceId) -> tuple[Path, remains.Lock]:
         name = re.sub(r"[^A-Za-z0-9_-]", "", instance)[:_ID_LENGTH]
         directory = self._instances / name
-        for number in range(1, 100):
-            with contextlib.suppress(FileExistsError):
-                directory.mkdir(mode=0o700)
-                return directory
-            directory = self._instances / f"{name}.{number}"
+        with remains.turn(self._instances, fcntl.LOCK_SH):
+            for number in range(1, 100):
+                with contextlib.suppress(FileExistsError):
+                    directory.mkdir(mode=0o700)
+                    return directory, _locked(directory)
+                directory = self._instances / f"{name}.{number}"
         raise FileExistsError(f"directories for '{name}' exist already in {self._instances}")
 
     def _make_cgroup(self, name: str, undo: contextlib.ExitStack) -> Path | None:
         if self._cgroup is None:
             return None
         cgroup = self._cgroup / name
-        cgroup.mkdir()
+        try:
+            cgroup.mkdir()
+        except OSError as error:  # it only makes the end faster
+            _log.warning("cannot make a cgroup for an engine: %s", error)
+            return None
         undo.callback(cgroup.rmdir)
         return cgroup
+
+
+def _locked(directory: Path) -> remains.Lock:
+    try:
+        lock = remains.take_lock(directory)
+        assert lock is not None, "a directory just made is in use"
+    except BaseException:
+        shim.remove_remains(str(directory))
+        raise
+    return lock
+
+
+def _close_to_others(directory: Path) -> None:
+    """What is swept and connected to must be of this user's making."""
+    status = directory.lstat()
+    if not stat.S_ISDIR(status.st_mode):
+        raise NotADirectoryError(f"{directory} is not a directory")
+    if status.st_uid != os.geteuid():
+        raise PermissionError(f"{directory} belongs to user {status.st_uid}")
+    directory.chmod(0o700)
 
 
 class _Channels:
@@ -219,7 +256,11 @@ def _shim_argv(
 
 
 def _passed(environment: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in environment.items() if _PASSED.fullmatch(name)}
+    return {
+        name: value
+        for name, value in environment.items()
+        if _PASSED.fullmatch(name) and not _SECRET.search(name)
+    }
 
 
 def _both(first: Callable[[str], None], second: Callable[[str], None]) -> LineSink:
@@ -238,8 +279,13 @@ async def _whatever_happens(future: asyncio.Future[Any]) -> None:
 
 
 def _cannot_start(model: Model, error: OSError) -> HostError:
-    program = model.launch.runtime.command[0]
     why = error.strerror or str(error)
+    if error.filename is not None:  # ours: what the engine's program met has no name
+        return HostError(
+            f"cannot start model '{model.id}': {error.filename}: {why}",
+            hint="its run directory must be there, and belong to the user who runs sparkd",
+        )
+    program = model.launch.runtime.command[0]
     return HostError(
         f"cannot start model '{model.id}': {program}: {why}",
         hint=f"`sparkd check` shows what is wrong with runtime '{model.launch.runtime.name}'",

@@ -49,7 +49,7 @@ async def _computes(session: aiohttp.ClientSession, probe: Probe, model: Model) 
             asyncio.timeout(_PROBE_LIMIT),
             session.post(probe.path, json=probe.body) as answer,
         ):
-            text = await answer.text()
+            text = await answer.text(errors="replace")
     except _NOT_YET as error:
         _log.info("model %s does not answer its first request yet: %r", model.id, error)
         return False

@@ -14,11 +14,17 @@ _WEIGHT_FILES = ("*.safetensors", "*.bin", "*.gguf", "*.pt", "*.pth", "*.npz", "
 
 def check(launch: LaunchSpec) -> None:
     """Raises ModelUnavailableError that names what is missing and where it is expected."""
-    _check_runtime(launch.runtime)
-    if _is_path(launch.weights):
-        _check_directory(Path(launch.weights).expanduser())
-    else:
-        _check_cache(launch.weights, _hub_cache(launch))
+    try:
+        _check_runtime(launch.runtime)
+        if _is_path(launch.weights):
+            _check_directory(Path(launch.weights).expanduser())
+        else:
+            _check_cache(launch.weights, _hub_cache(launch))
+    except (OSError, RuntimeError) as error:  # not to be looked at, or nobody's home
+        raise ModelUnavailableError(
+            f"cannot look for weights '{launch.weights}': {error}",
+            hint="the user who runs sparkd must be able to read them and every directory above",
+        ) from error
 
 
 def _check_runtime(runtime: Runtime) -> None:

@@ -19,11 +19,12 @@ Over 400 lines, because it can import nothing that it could be split into.
 Source: prctl(2), proc(5), cgroup-v2.rst of Linux 6.x; vLLM 0.32.0 (2026-11).
 """
 # pathlib and contextlib would add half of what the start costs:
-# ruff: noqa: PTH114, PTH118, PTH123, PTH208, SIM105
+# ruff: noqa: PTH101, PTH114, PTH118, PTH123, PTH208, SIM105
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import select
 import signal
@@ -34,16 +35,28 @@ import time
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from typing import TypeVar
+
+    T = TypeVar("T")
 
 MARK = "SPARKD_INSTANCE"  # in the environment of every process of an instance: its directory
-NOTES = "shm"  # in the directory: the inodes seen in shared memory, one a line
+BEFORE = "shm0"  # the same, of what was there before the instance and is not its own
+NOTES = "shm"  # in the directory: what is mapped of shared memory, "INODE NAME" a line
 SHARED_MEMORY = "/dev/shm/"  # noqa: S108  where POSIX puts it, not a temporary file
 _SHARED_NAMES = ("psm_", "sem.mp-", "vllm_dist_")
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
+_IN_CREATE = 0x100
+_FIRST_WATCH = 1
+_LONGEST_WAIT = 3600.0  # s; poll(2) takes milliseconds in an int
 _SAMPLE_EVERY = 1.0  # s, while the engine starts: a crash leaves no time to look
-_RETRY = (0.002, 0.01, 0.05, 0.2)  # s between two rounds of killing
+_MAPPED_AFTER = 0.02  # s from a new file in shared memory to its mapping
+FREEZE_ROUNDS = 50  # at most, until no process is new
+_RETRY = (0.002, 0.01, 0.05, 0.2, 0.2, 0.2, 1.0)  # s between two rounds of killing
+# Of asm-generic/unistd.h, the same on every machine that Linux 5.3 runs on.
+_SYS_PIDFD_SEND_SIGNAL = 424
+_SYS_PIDFD_OPEN = 434
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -71,7 +84,7 @@ def process(pid: int) -> Process | None:
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             data = file.read()
-    except OSError:
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
         return None
     if b")" not in data:  # it ended while it was read
         return None
@@ -81,7 +94,7 @@ def process(pid: int) -> Process | None:
 
 
 def processes() -> list[Process]:
-    """All that this process may see, zombies too."""
+    """All that this process may see, zombies too. Raises OSError rather than miss one."""
     found = (process(int(name)) for name in os.listdir("/proc") if name.isdigit())
     return [one for one in found if one is not None]
 
@@ -98,19 +111,47 @@ def descendants(root: int) -> list[Process]:
 
 
 def kill(target: Process) -> None:
-    """SIGKILL to exactly this process: a pid that was reused meanwhile is left alone."""
+    _signal(target, signal.SIGKILL)
+
+
+def freeze(target: Process) -> None:
+    """From now on it makes nothing more that would have to be found."""
+    _signal(target, signal.SIGSTOP)
+
+
+def _signal(target: Process, number: int) -> None:
+    """To exactly this process: a pid that was reused meanwhile is left alone."""
     try:
-        handle = os.pidfd_open(target.pid)
-    except OSError:
+        handle = pidfd_open(target.pid)
+    except ProcessLookupError:
         return
+    except OSError:  # no descriptor is free, or a sandbox forbids pidfds
+        handle = -1
     try:
         again = process(target.pid)
-        if again is not None and again.start == target.start:
-            signal.pidfd_send_signal(handle, signal.SIGKILL)
-    except OSError:
+        if again is None or again.start != target.start:
+            return
+        if handle < 0:
+            os.kill(target.pid, number)
+        else:
+            _check(_libc.syscall(_SYS_PIDFD_SEND_SIGNAL, handle, number, None, 0))
+    except OSError:  # it has ended, or changed its user
         pass
     finally:
-        os.close(handle)
+        if handle >= 0:
+            os.close(handle)
+
+
+def pidfd_open(pid: int) -> int:
+    """Python's own is missing where it was built with the headers of an older kernel."""
+    return _check(_libc.syscall(_SYS_PIDFD_OPEN, pid, 0))
+
+
+def _check(result: int) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return result
 
 
 def kill_cgroup(cgroup: str) -> bool:
@@ -142,12 +183,64 @@ def mapped(pid: int) -> set[int]:
     return found
 
 
+def in_shared_memory() -> dict[int, str]:
+    """Inode and name of the files of this user that may be an engine's."""
+    found = {}
+    me = os.geteuid()
+    try:
+        with os.scandir(SHARED_MEMORY) as entries:
+            for entry in entries:
+                if entry.name.startswith(_SHARED_NAMES):
+                    status = entry.stat(follow_symlinks=False)
+                    if status.st_uid == me:
+                        found[status.st_ino] = entry.name
+    except OSError:  # gone while it was read, or there is no shared memory
+        pass
+    return found
+
+
+def note(directory: str, inodes: Iterable[int]) -> set[int]:
+    """Keeps, for whoever cleans up after the instance, what it maps. Returns what it could name.
+
+    With its name: inodes begin again at each boot, and then name another program's memory.
+    """
+    wanted = set(inodes)
+    there = in_shared_memory()
+    named = {inode: name for inode, name in there.items() if inode in wanted}
+    _append(os.path.join(directory, NOTES), named)
+    return set(named)
+
+
+def _append(path: str, files: dict[int, str]) -> None:
+    if not files:
+        return
+    try:
+        with open(path, "a") as file:
+            file.writelines(f"{inode} {name}\n" for inode, name in files.items())
+    except OSError:  # a full disk must not keep anybody from killing
+        pass
+
+
+def _tell_of_new_files() -> int:
+    """An inotify descriptor on shared memory; -1 where the kernel has none to give."""
+    fd: int = _libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+    if fd >= 0 and _libc.inotify_add_watch(fd, SHARED_MEMORY.encode(), _IN_CREATE) < 0:
+        os.close(fd)
+        return -1
+    return fd
+
+
 def remove_remains(directory: str) -> None:
     """Unlinks what the instance left in shared memory, then its directory. Nothing may run in it.
 
     A file that another living process maps stays.
     """
     _unlink_shared(_left_in_shared_memory(directory))
+    for parent, directories, _ in os.walk(directory):
+        for name in directories:  # before it is entered, which needs these rights
+            path = os.path.join(parent, name)
+            if not os.path.islink(path):
+                _quietly(lambda it: os.chmod(it, 0o700), path)
     for parent, directories, files in os.walk(directory, topdown=False):
         for name in files:
             _quietly(os.unlink, os.path.join(parent, name))
@@ -159,33 +252,36 @@ def remove_remains(directory: str) -> None:
 
 def _left_in_shared_memory(directory: str) -> dict[int, str]:
     """Inode and name of what was noted and is still there."""
+    noted = _lines(os.path.join(directory, NOTES)) - _lines(os.path.join(directory, BEFORE))
+    there = in_shared_memory().items() if noted else ()
+    return {inode: name for inode, name in there if f"{inode} {name}".encode() in noted}
+
+
+def _lines(path: str) -> set[bytes]:
     try:
-        with open(os.path.join(directory, NOTES)) as file:
-            noted = {int(line) for line in file}
+        with open(path, "rb") as file:
+            return set(file.read().split(b"\n"))
     except OSError:
-        return {}
-    left = {}
-    with os.scandir(SHARED_MEMORY) as entries:
-        for entry in entries:
-            if entry.inode() in noted and entry.name.startswith(_SHARED_NAMES):
-                left[entry.inode()] = entry.name
-    return left
+        return set()
 
 
 def _unlink_shared(left: dict[int, str]) -> None:
     if not left:
         return
     in_use = set()
-    for one in processes():
-        in_use |= mapped(one.pid)
+    try:
+        for one in processes():
+            in_use |= mapped(one.pid)
+    except OSError:  # cannot tell
+        return
     for inode, name in left.items():
         if inode not in in_use:
             _quietly(os.unlink, SHARED_MEMORY + name)
 
 
-def _quietly(action: Callable[[str], None], path: str) -> None:
+def _quietly(action: Callable[[T], object], subject: T) -> None:
     try:
-        action(path)
+        action(subject)
     except OSError:
         pass
 
@@ -205,7 +301,9 @@ class Shim:
         self._cut = False  # the daemon is gone, or this process was told to end
         self._kill_at: float | None = None
         self._sampling = True
-        self._noted: set[int] = set()
+        before = in_shared_memory()
+        _append(os.path.join(directory, BEFORE), before)
+        self._noted = set(before)
         self._pending = b""
         self._wake, wake_write = os.pipe()
         for end in (self._wake, wake_write):
@@ -218,22 +316,27 @@ class Shim:
         for ignored in (signal.SIGINT, signal.SIGHUP):
             signal.signal(ignored, signal.SIG_IGN)
         become_subreaper()
-        failed = self._spawn(argv)
-        if failed:
-            self._say(f"failed {failed}")
-        else:
-            self._say(f"started {self._main}")
-            self._watch()
-        self._finish()
+        try:
+            failed = self._spawn(argv)
+            if failed:
+                self._say(f"failed {failed}")
+            else:
+                self._say(f"started {self._main}")
+                self._watch()
+        finally:
+            self._finish()
 
     def _on_sigterm(self, *_: object) -> None:
         self._cut = True
 
     def _spawn(self, argv: list[str]) -> int:
         """Returns 0, or the errno with which the engine could not be executed."""
-        read, write = os.pipe()
         shim = os.getpid()
-        self._main = os.fork()
+        try:
+            read, write = os.pipe()
+            self._main = os.fork()
+        except OSError as error:  # the machine has no process or descriptor to give
+            return error.errno or errno.EAGAIN
         if self._main == 0:
             _become_engine(argv, shim, write, self._cgroup)
         os.close(write)
@@ -246,11 +349,19 @@ class Shim:
         poll = select.poll()
         poll.register(self._control, select.POLLIN)
         poll.register(self._wake, select.POLLIN)
+        new_files = _tell_of_new_files()
+        if new_files >= 0:
+            poll.register(new_files, select.POLLIN)
         sample_at = time.monotonic() + _SAMPLE_EVERY
         while True:
+            if new_files >= 0 and not self._sampling:
+                poll.unregister(new_files)
+                _libc.inotify_rm_watch(new_files, _FIRST_WATCH)  # closing would wait for the kernel
+                new_files = -1
             wait = [sample_at] if self._sampling else []
             wait += [self._kill_at] if self._kill_at is not None else []
-            timeout = max(0.0, min(wait) - time.monotonic()) * 1000 if wait else None
+            longest = min(wait) - time.monotonic() if wait else _LONGEST_WAIT
+            timeout = max(0.0, min(longest, _LONGEST_WAIT)) * 1000 if wait else None
             ready = dict(poll.poll(timeout))
             if self._wake in ready:
                 self._empty_wake()
@@ -258,6 +369,9 @@ class Shim:
             if self._control in ready:
                 self._listen()
             now = time.monotonic()
+            if new_files in ready:
+                _quietly(lambda fd: os.read(fd, 65536), new_files)
+                sample_at = min(sample_at, now + _MAPPED_AFTER)
             if (
                 self._main_ended
                 or self._cut
@@ -299,7 +413,7 @@ class Shim:
 
     def _send(self, number: int) -> None:
         if not self._main_ended:  # not reaped, so the pid is still its own
-            os.kill(self._main, number)
+            _quietly(lambda pid: os.kill(pid, number), self._main)  # it may have changed its user
 
     def _reap(self) -> bool:
         """Takes the ended children; True when there is none left, ended or not."""
@@ -326,18 +440,14 @@ class Shim:
     def _sample(self) -> None:
         """Notes the shared memory that the instance maps, for whoever cleans up after it."""
         new: set[int] = set()
-        for one in descendants(os.getpid()):
+        for one in self._descendants():
             new |= mapped(one.pid) - self._noted
         if new:
-            self._noted |= new
-            try:
-                with open(os.path.join(self._directory, NOTES), "a") as file:
-                    file.writelines(f"{inode}\n" for inode in new)
-            except OSError:  # a full disk must not keep the shim from killing
-                pass
+            self._noted |= note(self._directory, new)
 
     def _finish(self) -> None:
         if not self._reap():
+            self._freeze_all()
             self._sample()
         self._kill_all()
         if self._cgroup is not None:
@@ -350,19 +460,40 @@ class Shim:
         poll = select.poll()
         poll.register(self._wake, select.POLLIN)
         for pause in _endlessly(_RETRY):
+            self._freeze_all()
             if self._cgroup is not None:
                 kill_cgroup(self._cgroup)
             # Children first and by a fast way, so that nothing outruns this loop by forking.
+            if not self._main_ended:
+                _quietly(lambda group: os.killpg(group, signal.SIGKILL), self._main)
             for pid in _children():
                 _kill_child(pid)
             if self._reap():
                 return
-            for one in descendants(os.getpid()):
+            for one in self._descendants():
                 kill(one)
             if self._reap():
                 return
             poll.poll(pause * 1000)
             self._empty_wake()
+
+    def _freeze_all(self) -> None:
+        """Before any is killed: what forks without end would fill the places of the dead."""
+        frozen: set[tuple[int, int]] = set()
+        for _ in range(FREEZE_ROUNDS):
+            running = [one for one in self._descendants() if (one.pid, one.start) not in frozen]
+            if not running:
+                return
+            for one in running:
+                freeze(one)
+                frozen.add((one.pid, one.start))
+
+    def _descendants(self) -> list[Process]:
+        """None when the kernel refuses to tell: that must not end the shim before its work."""
+        try:
+            return descendants(os.getpid())
+        except OSError:
+            return []
 
     def _say(self, text: str) -> None:
         try:
@@ -406,9 +537,9 @@ def _become_engine(argv: list[str], shim: int, failed: int, cgroup: str | None) 
         # Ignored signals stay ignored across exec, and Python ignores SIGPIPE.
         for number in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE, signal.SIGXFSZ):
             signal.signal(number, signal.SIG_DFL)
+        os.setpgid(0, 0)  # what it does to its process group is not done to the shim
         if cgroup is not None:
-            with open(cgroup + "/cgroup.procs", "w") as file:
-                file.write("0")
+            _enter(cgroup)
         os.execvpe(argv[0], argv, os.environ)  # noqa: S606
     except OSError as error:
         os.write(failed, str(error.errno).encode())
@@ -416,11 +547,22 @@ def _become_engine(argv: list[str], shim: int, failed: int, cgroup: str | None) 
         os._exit(127)
 
 
+def _enter(cgroup: str) -> None:
+    """Only makes the end faster: an engine without one is better than none."""
+    try:
+        with open(cgroup + "/cgroup.procs", "w") as file:
+            file.write("0")
+    except OSError as error:
+        os.write(2, f"[sparkd] cannot enter cgroup {cgroup}: {error.strerror}\n".encode())
+
+
 def main(argv: list[str]) -> None:
     control, lock, directory, cgroup, *engine = argv
     for inherited in (int(control), int(lock)):
         os.set_inheritable(inherited, False)
     os.set_blocking(int(control), False)
+    # A daemon that was started with signals blocked passes that on: this would hear of no end.
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     Shim(int(control), directory, None if cgroup == "-" else cgroup).run(engine)
 
 

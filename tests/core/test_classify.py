@@ -165,6 +165,21 @@ def test_warnings_and_arguments_are_no_reasons():
     assert failure.detail == "it ended without a word about why"
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "(EngineCore pid=8) /v/lib/torch/cuda/__init__.py:65: FutureWarning: The pynvml package is deprecated; CUDA out of memory is not told.",
+        "/v/lib/transformers/utils.py:12: UserWarning: No such file or directory: 'tokenizer.json'",
+        "[W1123 13:00:00.123456789 socket.cpp:426] [c10d] The server socket has failed to bind to [::]:29500 (errno: 98 - Address already in use).",
+        "(EngineCore pid=8) [rank0]:[W1123 13:00:00.123456789 ProcessGroupNCCL.cpp:1538] Warning: Cannot allocate memory",
+    ],
+)
+def test_warnings_of_python_and_of_torch_are_no_reasons(line: str):
+    assert classify(FAILED, (line, "ValueError: no"), False).cause is FailureCause.UNKNOWN
+    ended = EngineExit(exit_status=0)
+    assert classify(ended, (line,), True).cause is FailureCause.ENGINE_DIED
+
+
 def test_the_generic_error_is_better_than_nothing():
     assert classify(FAILED, (GENERIC,), False).detail == GENERIC
 

@@ -30,6 +30,18 @@ def cgroup() -> Iterator[Path]:
     pytest.skip("no cgroup v2 that this user may use")
 
 
+async def test_a_cgroup_that_takes_no_process_costs_the_cgroup_not_the_start(cgroup: Path):
+    (cgroup / "cgroup.type").write_text("threaded")  # its children are invalid until they are too
+    with short_directory() as run_dir:
+        logs = LogStore(run_dir / "logs")
+        launcher = await ProcessLauncher.open(run_dir, logs, cgroup=cgroup)
+        bench = Bench(launcher, run_dir, logs)
+        await bench.ready()
+        assert any("cannot enter cgroup" in line for line in bench.lines)
+        await launcher.close()
+        await logs.close()
+
+
 @pytest.mark.parametrize("victim", ["nothing", "shim"])
 async def test_an_instance_lives_and_dies_in_a_cgroup_of_its_own(cgroup: Path, victim: str):
     with short_directory() as run_dir:

@@ -103,6 +103,7 @@ async def test_a_stale_socket_and_a_directory_of_the_same_name_do_not_refuse_a_s
         stale = run_dir / "i" / "n1"
         (stale / "t").mkdir(parents=True)
         (stale / "s").write_text("stale")
+        (stale / "lock").touch()
         logs = LogStore(run_dir / "logs")
         launcher = await ProcessLauncher.open(run_dir, logs)
         assert not await asyncio.to_thread(stale.exists)

@@ -148,3 +148,26 @@ async def test_no_model_name_leaves_the_directory(tmp_path: Path, name: str):
     await store.close()
     assert len(list((tmp_path / "logs").iterdir())) == 1
     assert len(list(tmp_path.iterdir())) == 1
+
+
+async def test_a_line_printed_while_the_file_is_read_belongs_to_the_tail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Else it would be lost to who follows from there."""
+    store = LogStore(tmp_path, ring_lines=2)
+    for number in range(5):
+        store.append(M, f"line {number}")
+    loop, read = asyncio.get_running_loop(), module._last_lines
+
+    def slowly(path: Path, lines: int) -> tuple[str, ...]:
+        found = read(path, lines)
+        printed = asyncio.run_coroutine_threadsafe(asyncio.to_thread(lambda: None), loop)
+        loop.call_soon_threadsafe(store.append, M, "line 5")
+        printed.result()
+        return found
+
+    monkeypatch.setattr(module, "_last_lines", slowly)
+    assert await store.tail(M, 4) == ("line 2", "line 3", "line 4", "line 5")
+    await store.close()
+    written = await asyncio.to_thread(read, tmp_path / "org%2Ftiny.log", 9)
+    assert written[-1] == "line 5"

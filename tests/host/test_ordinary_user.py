@@ -14,7 +14,10 @@ from tests.host.kit import short_directory
 
 _NOBODY = 65534
 _ROOT = Path(__file__).parent.parent.parent
-_SUITE = ("tests/host/test_launchers.py", "tests/host/test_daemon_death.py")
+_SUITE = tuple(
+    f"tests/host/test_{name}.py"
+    for name in ("launchers", "daemon_death", "survivors", "run_directory")
+)
 
 
 def as_nobody(home: Path, *command: str) -> subprocess.CompletedProcess[str]:
@@ -51,7 +54,7 @@ def test_the_contract_holds_for_an_ordinary_user():
         python = python_for_nobody(home)
         if python is None:
             pytest.skip(f"user {_NOBODY} may not read {_ROOT}, or may not run {sys.executable}")
-        chosen = "not uvloop and not twenty and not wake_up"
+        chosen = "not uvloop and not twenty and not wake_up and not another_user"
         options = ("-q", "-p", "no:cacheprovider", "-k", chosen)
         done = as_nobody(home, python, "-m", "pytest", *options, *_SUITE)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]

@@ -36,6 +36,7 @@ async def test_nothing_is_ready_before_the_engine_says_so(bench: Bench):
 
 async def test_a_cancelled_wait_leaves_no_connection(bench: Bench):
     engine = await bench.start(fake_model("tiny", "--fake-never-ready"))
+    await eventually(lambda: engine._vital._watched)  # that takes a file too
     before = open_files()
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.3):
