@@ -2,16 +2,19 @@
 
 The one place that replaces aiohttp's own text and HTML errors: those of its router, of its body
 reader, and those of its parser, which never reach an application. Public names of aiohttp only,
-and the four hooks `RequestHandler.handle_error`, `Server.__call__`, `Server.request_handler` and
-`AppRunner._make_server`. Source: aiohttp 3.9.1 to 3.14.5.
+and the hooks `RequestHandler.handle_error`, `connection_made` and `connection_lost`,
+`Server.__call__`, `Server.request_handler`, and `AppRunner._make_server`.
+Source: aiohttp 3.9.1 to 3.14.5.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import logging
 from http import HTTPStatus
+from typing import cast
 
 from aiohttp import http_exceptions, web
 from aiohttp.typedefs import Handler
@@ -20,6 +23,9 @@ from sparkd import errors
 from sparkd.http.errors import render
 
 log = logging.getLogger(__name__)
+
+#: How long clients have to take what was written to them when the face closes.
+LAST_BYTES_SECONDS = 1.0
 
 #: Newer aiohttp counts for itself, with the same bound; 3.9 takes any number.
 MAX_HEADERS = 128
@@ -84,10 +90,56 @@ def _answer(request: web.BaseRequest, error: errors.SparkdError) -> web.StreamRe
     return render(error)
 
 
+class _OpenConnections:
+    """Transports whose end has not been seen. A closed one stays until its bytes are taken."""
+
+    def __init__(self) -> None:
+        self._transports: set[asyncio.Transport] = set()
+        self._none_left = asyncio.Event()
+
+    def add(self, transport: asyncio.Transport) -> None:
+        self._transports.add(transport)
+
+    def discard(self, transport: asyncio.Transport | None) -> None:
+        if transport is not None:
+            self._transports.discard(transport)
+        if not self._transports:
+            self._none_left.set()
+
+    async def end(self, within: float) -> None:
+        """Returns when none is left; those whose client takes nothing are cut after `within` s."""
+        self._none_left.clear()
+        if not self._transports:
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within):
+                await self._none_left.wait()
+        for transport in tuple(self._transports):
+            transport.abort()
+        if self._transports:
+            await self._none_left.wait()
+
+
 class _Connection(web.RequestHandler):
     """One client connection whose protocol errors are OpenAI objects."""
 
-    __slots__ = ()
+    __slots__ = ("_open", "_own_transport")
+
+    def __init__(self, server: web.Server, open_connections: _OpenConnections, **options: object):
+        super().__init__(server, loop=asyncio.get_running_loop(), **options)  # type: ignore[arg-type]
+        self._open = open_connections
+        self._own_transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's transports are none of asyncio's classes by isinstance.
+        self._own_transport = cast(asyncio.Transport, transport)
+        self._open.add(self._own_transport)
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._open.discard(self._own_transport)
+        self._own_transport = None
+        super().connection_lost(exc)
 
     def handle_error(
         self,
@@ -117,9 +169,10 @@ class _Server(web.Server):
             loop=asyncio.get_running_loop(),
         )
         self._options = options
+        self.open_connections = _OpenConnections()
 
     def __call__(self) -> web.RequestHandler:
-        return _Connection(self, loop=asyncio.get_running_loop(), **self._options)  # type: ignore[arg-type]
+        return _Connection(self, self.open_connections, **self._options)
 
 
 class FaultlessRunner(web.AppRunner):
@@ -130,6 +183,13 @@ class FaultlessRunner(web.AppRunner):
     def __init__(self, app: web.Application, *, shutdown_timeout: float, **options: object):
         super().__init__(app, shutdown_timeout=shutdown_timeout)
         self._connection_options = options
+
+    async def cleanup(self) -> None:
+        """No connection is left afterwards, not even one whose client takes nothing."""
+        server = self.server
+        await super().cleanup()
+        if isinstance(server, _Server):
+            await server.open_connections.end(within=LAST_BYTES_SECONDS)
 
     async def _make_server(self) -> web.Server:
         return _Server(await super()._make_server(), **self._connection_options)

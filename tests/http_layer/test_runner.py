@@ -8,14 +8,16 @@ import logging
 import os
 import socket
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import aiohttp
 import pytest
+import uvloop
 from aiohttp import web
 
 from sparkd.errors import HostError, ModelNotFoundError
+from sparkd.http import faults
 from sparkd.http.runner import listen_tcp, listen_unix, make_runner
 
 
@@ -196,3 +198,40 @@ async def test_a_place_that_cannot_hold_a_socket_is_named(tmp_path: Path, path: 
     async with set_up() as runner:
         with pytest.raises(HostError, match="cannot listen on"):
             await listen_unix(runner, str(tmp_path / path), 0o600)
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_a_client_that_takes_nothing_is_cut_when_the_face_closes(
+    new_loop: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    with asyncio.Runner(loop_factory=new_loop) as loop:
+        loop.run(_close_on_a_client_that_takes_nothing())
+
+
+async def _close_on_a_client_that_takes_nothing() -> None:
+    closed = asyncio.Event()
+
+    async def endless(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        try:
+            while True:
+                await response.write(b"x" * 65536)
+        finally:
+            closed.set()
+
+    app = web.Application()
+    app.router.add_get("/", endless)
+    runner = make_runner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    port = await listen_tcp(runner, "127.0.0.1", 0)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
+    writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    await reader.readline()
+    server = runner.server
+    assert isinstance(server, faults._Server)
+    async with asyncio.timeout(5):
+        await runner.cleanup()
+    assert closed.is_set()
+    assert not server.open_connections._transports
+    writer.close()
