@@ -149,7 +149,11 @@ def _commit_one(fleet: Fleet, decision: Decision, now: Instant) -> Fleet:
                 instance, in_flight=instance.in_flight + 1, served=instance.served + 1,
                 idle_since=None,
             )  # fmt: skip
-            return replace(_with(fleet, granted), tickets=_without(fleet.tickets, [ticket]))
+            return replace(
+                fleet,
+                instances={**fleet.instances, granted.id: granted},
+                tickets=_without(fleet.tickets, [ticket]),
+            )
         case Refuse(ticket):
             return replace(fleet, tickets=_without(fleet.tickets, [ticket]))
         case Start(instance_id, model):

@@ -1,0 +1,1 @@
+"""Benchmarks: scripts that print a table, run by hand or by the release check, not by pytest."""
