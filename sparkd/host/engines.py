@@ -65,7 +65,8 @@ class ProcessEngine:
         self._lost: asyncio.Future[EngineExit] = loop.create_future()
         self.gone: asyncio.Future[None] = loop.create_future()
         self._vital = pidfds.VitalWatch(self._on_vital_death)
-        self._seeking_vital = False
+        self._vital_found = False
+        self._searches = 0  # under way
         self._core_confessed = False
         self._is_ready = False
         self._output_open = True
@@ -178,16 +179,17 @@ class ProcessEngine:
         self.gone.set_result(None)
 
     def _seek_vital(self) -> None:
-        self._seeking_vital = True
+        self._searches += 1
         loop = asyncio.get_running_loop()
         looking = loop.run_in_executor(None, pidfds.find_vital, self.shim_pid)
         looking.add_done_callback(self._on_vital_found)
 
     def _on_vital_found(self, done: asyncio.Future[list[pidfds.Watched]]) -> None:
+        self._searches -= 1
         if error := done.exception():
             _log.warning("cannot watch the processes of shim %d: %s", self.shim_pid, error)
         found = [] if error else done.result()
-        self._seeking_vital = bool(found)  # else its next line is another occasion
+        self._vital_found = bool(found)  # else its next line is another occasion
         self._vital.add(found)
 
     def _on_vital_death(self, dead: pidfds.Watched) -> None:
@@ -238,5 +240,5 @@ class ProcessEngine:
             self._sink(line)
             if line.startswith(_CORE_SPEAKS):
                 self._core_confessed |= _CORE_CONFESSES in line
-                if not self._seeking_vital and self._control_open:
+                if not self._vital_found and not self._searches and self._control_open:
                     self._seek_vital()

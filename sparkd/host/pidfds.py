@@ -15,7 +15,9 @@ from pathlib import Path
 from sparkd.host import shim
 
 # Source: vllm/utils/system_utils.py of 0.32.0, `set_process_title`. comm keeps 15 characters.
+_PREFIX = "VLLM::"
 _VITAL = (b"VLLM::EngineCor", b"VLLM::Worker")
+_CUT = {"EngineCor": "EngineCore"}  # all that comm tells, of one that has ended too
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,12 +40,18 @@ def _vital(one: shim.Process) -> Watched | None:
         if not title.startswith(_VITAL):
             return None
         pidfd = shim.pidfd_open(one.pid)
-        again = shim.process(one.pid)
-        if again is not None and again.start == one.start:
-            name = title.split(b"\0")[0].decode(errors="replace")
-            return Watched(pid=one.pid, title=name.removeprefix("VLLM::"), pidfd=pidfd)
-        os.close(pidfd)
+        with contextlib.ExitStack() as undo:
+            undo.callback(os.close, pidfd)
+            again = shim.process(one.pid)  # raises where this pidfd was the last descriptor
+            if again is not None and again.start == one.start:
+                undo.pop_all()
+                return Watched(pid=one.pid, title=_name(title), pidfd=pidfd)
     return None
+
+
+def _name(title: bytes) -> str:
+    name = title.split(b"\0")[0].decode(errors="replace").removeprefix(_PREFIX)
+    return _CUT.get(name, name)
 
 
 def _title(pid: int) -> bytes:
@@ -62,8 +70,9 @@ class VitalWatch:
 
     def add(self, processes: Iterable[Watched]) -> None:
         loop = asyncio.get_running_loop()
+        known = {one.pid for one in self._watched.values()}
         for one in processes:
-            if self._closed:
+            if self._closed or one.pid in known:  # a later search finds them again
                 os.close(one.pidfd)
                 continue
             self._watched[one.pidfd] = one

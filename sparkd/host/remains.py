@@ -12,6 +12,8 @@ import logging
 import math
 import os
 import select
+import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +25,9 @@ _log = logging.getLogger(__name__)
 _ROUND_MS = 50
 _LATE = 5.0  # s; what lives on after a SIGKILL for longer is worth a line in the log
 _GIVE_UP_AFTER = 10.0  # s; what a driver holds must not keep the daemon from starting
+_TOLD_AT_MOST = 10  # of them, in that line
+#: Instances end in several threads. What is reaped under its hands is nobody's to signal.
+_REAPING = threading.Lock()
 
 
 def kill_orphans(
@@ -55,8 +60,11 @@ def kill_orphans(
         took = time.monotonic() - began
         if took > min(_LATE, give_up_after) and not told:
             told = True
-            living = ", ".join(f"pid {one.pid} (state {one.state})" for one in found)
-            _log.warning("%s of %s lives on after SIGKILL", living, directory)
+            some = found[:_TOLD_AT_MOST]
+            living = ", ".join(f"pid {one.pid} (state {one.state})" for one in some)
+            _log.warning(
+                "%d processes of %s live on after SIGKILL: %s", len(found), directory, living
+            )
         if took > give_up_after:
             return False
         _wait_for_any([one.pid for one in found])
@@ -68,6 +76,7 @@ def _frozen(
     """All of the instance, stopped: what forks without end would fill the places of the dead."""
     found: list[shim.Process] = []
     for _ in range(shim.FREEZE_ROUNDS):
+        _freeze_adopted(directory, shim_pid, known)
         found = [one for one in shim.processes() if _belongs(one, directory, shim_pid, known)]
         running = [one for one in found if (one.pid, one.start) not in known]
         if not running:
@@ -76,6 +85,24 @@ def _frozen(
             shim.freeze(one)
             known.add((one.pid, one.start))
     return found
+
+
+def _freeze_adopted(directory: Path, shim_pid: int | None, known: set[tuple[int, int]]) -> None:
+    """Those that came to this process, with their process groups.
+
+    A signal to a group also meets who is being forked into it; a walk through /proc finds of one
+    who forks and ends without end nothing but the dead. Until they are reaped they keep the group.
+    """
+    with _REAPING:
+        for pid in shim.children():
+            one = shim.process(pid)
+            if one is None or not _belongs(one, directory, shim_pid, known):
+                continue
+            if one.session != os.getsid(0):
+                with contextlib.suppress(OSError):
+                    os.killpg(os.getpgid(pid), signal.SIGSTOP)
+            if one.state == "Z":
+                _take_status(pid)
 
 
 def _note_shared_memory(directory: Path, shim_pid: int | None = None) -> None:
@@ -102,8 +129,16 @@ def _belongs(
             return True
     if one.state == "Z" and not _has_threads(one.pid):
         return False  # another's zombie is that parent's to reap, and holds nothing
+    if in_session or (one.pid, one.start) in known:
+        return True
+    environment = _environment(one.pid)
+    if not environment and one.state != "Z":  # it has ended since its state was read
+        later = shim.process(one.pid)
+        if later is None or (later.start, later.state) != (one.start, "Z"):
+            return False
+        return _belongs(later, directory, shim_pid, known)
     mark = f"{shim.MARK}={os.path.realpath(directory)}"
-    return in_session or mark.encode() in _environment(one.pid)
+    return mark.encode() in environment
 
 
 def _has_threads(pid: int) -> bool:
@@ -124,8 +159,13 @@ def _environment(pid: int) -> list[bytes]:
 
 
 def _reap(one: shim.Process) -> None:
+    with _REAPING:
+        _take_status(one.pid)
+
+
+def _take_status(pid: int) -> None:
     with contextlib.suppress(ChildProcessError):
-        os.waitpid(one.pid, os.WNOHANG)
+        os.waitpid(pid, os.WNOHANG)
 
 
 def _wait_for_any(pids: list[int]) -> None:

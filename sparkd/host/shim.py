@@ -101,13 +101,23 @@ def processes() -> list[Process]:
 
 def descendants(root: int) -> list[Process]:
     """Parents before children; `root` is not among them."""
-    children: dict[int, list[Process]] = {}
+    below: dict[int, list[Process]] = {}
     for one in processes():
-        children.setdefault(one.parent, []).append(one)
-    found: list[Process] = list(children.get(root, ()))
+        below.setdefault(one.parent, []).append(one)
+    found: list[Process] = list(below.get(root, ()))
     for one in found:  # grows while it is walked
-        found.extend(children.get(one.pid, ()))
+        found.extend(below.get(one.pid, ()))
     return found
+
+
+def children() -> list[int]:
+    """Of the main thread, which orphans come to too; empty where the kernel does not list them."""
+    me = os.getpid()
+    try:
+        with open(f"/proc/{me}/task/{me}/children") as file:
+            return [int(word) for word in file.read().split()]
+    except OSError:
+        return []
 
 
 def kill(target: Process) -> None:
@@ -463,11 +473,7 @@ class Shim:
             self._freeze_all()
             if self._cgroup is not None:
                 kill_cgroup(self._cgroup)
-            # Children first and by a fast way, so that nothing outruns this loop by forking.
-            if not self._main_ended:
-                _quietly(lambda group: os.killpg(group, signal.SIGKILL), self._main)
-            for pid in _children():
-                _kill_child(pid)
+            _signal_children(signal.SIGKILL)
             if self._reap():
                 return
             for one in self._descendants():
@@ -481,6 +487,9 @@ class Shim:
         """Before any is killed: what forks without end would fill the places of the dead."""
         frozen: set[tuple[int, int]] = set()
         for _ in range(FREEZE_ROUNDS):
+            # By a fast way first: a walk through /proc is too slow for who forks and ends.
+            _signal_children(signal.SIGSTOP)
+            self._reap()
             running = [one for one in self._descendants() if (one.pid, one.start) not in frozen]
             if not running:
                 return
@@ -510,22 +519,20 @@ def _endlessly(pauses: Iterable[float]) -> Iterator[float]:
         yield last
 
 
-def _children() -> list[int]:
-    """The children of this single-threaded process; empty where the kernel does not list them."""
-    me = os.getpid()
-    try:
-        with open(f"/proc/{me}/task/{me}/children") as file:
-            return [int(word) for word in file.read().split()]
-    except OSError:
-        return []
+def _signal_children(number: int) -> None:
+    """And their process groups: a signal to a group also meets who is being forked into it.
 
-
-def _kill_child(pid: int) -> None:
-    """Only its parent may call this: until it is reaped a child's pid is its own."""
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except OSError:  # it changed its user
-        pass
+    Until it is reaped a child's pid is its own, and so is its group, which holds descendants alone:
+    a group is of one session, and its sessions began with the shim or below it.
+    """
+    mine = children()
+    groups = set()
+    for pid in mine:
+        _quietly(lambda child: groups.add(os.getpgid(child)), pid)
+    for group in groups - {os.getpgrp()}:
+        _quietly(lambda it: os.killpg(it, number), group)
+    for pid in mine:
+        _quietly(lambda child: os.kill(child, number), pid)  # it may have changed its user
 
 
 def _become_engine(argv: list[str], shim: int, failed: int, cgroup: str | None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import resource
 import shutil
 import sys
 import tempfile
@@ -110,6 +111,23 @@ def open_files() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
+@contextmanager
+def so_many_descriptors(spare: int) -> Iterator[None]:
+    """This process may open so many more, and no others."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(int(fd.name) for fd in Path("/proc/self/fd").iterdir())
+    filler = [os.open("/dev/null", os.O_RDONLY)]
+    while filler[-1] < highest:  # each takes the lowest that is free
+        filler.append(os.open("/dev/null", os.O_RDONLY))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (filler[-1] + 1 + spare, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for fd in filler:
+            os.close(fd)
+
+
 if TYPE_CHECKING:
     # mypy shows here that the Protocols of the supervisor are satisfied.
     def _engine(one: ProcessEngine) -> ports.Engine:
@@ -148,8 +166,11 @@ class Bench:
         async with asyncio.timeout(20):
             await HttpReadiness().wait_ready(engine.upstream, model)
         engine.watch_vital()
-        # Until the pidfds are open, a loss is told by the API server's own end.
-        await eventually(lambda: engine._vital._watched or engine._lost.done())
+        # Until the pidfds are open, a loss is told by the API server's own end. A search that is
+        # still under way would hold descriptors.
+        await eventually(
+            lambda: not engine._searches and (engine._vital._watched or engine._lost.done())
+        )
         return engine
 
     def instances(self) -> list[str]:

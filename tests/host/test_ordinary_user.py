@@ -46,6 +46,7 @@ def python_for_nobody(home: Path) -> str | None:
     return None
 
 
+@pytest.mark.timeout(300)  # a whole suite: each of its tests has the usual limit
 def test_the_contract_holds_for_an_ordinary_user():
     if os.geteuid() != 0:
         pytest.skip("not root: the contract suite beside this file ran as an ordinary user already")

@@ -20,6 +20,8 @@ from tests.host.kit import Bench, eventually, fake_model, journal, open_files, s
 async def test_an_engine_of_each_task_becomes_ready(bench: Bench, task: Task, tmp_path: Path):
     path = tmp_path / "journal"
     await bench.ready(fake_model("tiny", "--fake-journal", str(path), task=task))
+    # It writes the last of them when its answer has left already.
+    await eventually(lambda: len(journal(path)) >= 4)
     events = [entry["event"] for entry in journal(path)]
     assert events == ["started", "ready", "request", "finished"]
 

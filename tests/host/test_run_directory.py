@@ -187,7 +187,7 @@ def test_a_sweep_beside_a_start_takes_nothing_that_is_being_made():
         sweeper = threading.Thread(target=sweep)
         sweeper.start()
         try:
-            for number in range(300):
+            for number in range(100):
                 directory, lock = launcher._make_directory(InstanceId(f"n{number}"))
                 assert remains.take_lock(directory) is None
                 lock.close()
