@@ -32,6 +32,7 @@ from sparkd.core.quantities import Bytes, Seconds, format_size
 from sparkd.errors import ConfigError, HostError, Problem, SparkdError
 from sparkd.gateway.app import make_gateway
 from sparkd.host import stderr_log
+from sparkd.host.cgroups import delegated_cgroup
 from sparkd.host.logs import LogStore
 from sparkd.host.memory import HostMemoryProbe
 from sparkd.host.processes import ProcessLauncher
@@ -79,7 +80,8 @@ class Daemon:
             self._watch_signals(stack)
             logs = LogStore(settings.paths.state / "logs")
             stack.push_async_callback(logs.close)
-            launcher = await ProcessLauncher.open(settings.paths.run, logs)
+            cgroup = await asyncio.to_thread(delegated_cgroup)
+            launcher = await ProcessLauncher.open(settings.paths.run, logs, cgroup=cgroup)
             stack.push_async_callback(launcher.close)
             probe = await HostMemoryProbe.open()
             stack.callback(probe.close)

@@ -9,6 +9,7 @@ from pathlib import Path
 from sparkd.core.memory import MemoryView
 from sparkd.core.quantities import KIB, Bytes
 from sparkd.errors import HostError
+from sparkd.host.cgroups import own_cgroups
 
 
 class HostMemoryProbe:
@@ -18,7 +19,7 @@ class HostMemoryProbe:
         """Looks for the cgroup, which may block: `open` does it in a thread."""
         self._meminfo = _open(proc / "meminfo")
         self._groups = [
-            group for path in _own_cgroups(proc) if (group := _Cgroup.open(path)) is not None
+            group for path in own_cgroups(proc) if (group := _Cgroup.open(path)) is not None
         ]
 
     @classmethod
@@ -66,25 +67,6 @@ class _Cgroup:
     def close(self) -> None:
         for fd in (self._limit, self._current, self._stat):
             os.close(fd)
-
-
-def _own_cgroups(proc: Path) -> list[Path]:
-    """This process's cgroup v2 and its ancestors, where they are mounted."""
-    root = _cgroup2_mount(proc)
-    lines = (proc / "self/cgroup").read_text().splitlines()
-    own = next((line[3:] for line in lines if line.startswith("0::/")), None)
-    if root is None or own is None:
-        return []
-    path = root / own.strip("/")
-    return [one for one in (path, *path.parents) if one.is_relative_to(root) and one != root]
-
-
-def _cgroup2_mount(proc: Path) -> Path | None:
-    for line in (proc / "self/mounts").read_text().splitlines():
-        _, where, kind, *_ = line.split(" ")
-        if kind == "cgroup2":
-            return Path(where)
-    return None
 
 
 def _open(path: Path) -> int:
