@@ -200,9 +200,11 @@ async def _running(app: web.Application) -> AsyncIterator[web.AppRunner]:
 
 
 def _make_directories(paths: config.PathSettings) -> None:
-    for directory in (paths.state, paths.run):
+    # Others may read the status: the way to the control socket is open. Instances' own
+    # directories inside are closed by the launcher; the state has what engines printed.
+    for directory, mode in ((paths.state, 0o750), (paths.run, 0o755)):
         try:
-            directory.mkdir(mode=0o750, parents=True, exist_ok=True)
+            directory.mkdir(mode=mode, parents=True, exist_ok=True)
         except OSError as error:
             raise HostError(
                 f"cannot make the directory {directory}: {error.strerror}",

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from sparkd.config import PathSettings
+from sparkd.daemon import _make_directories
 from tests.daemon.kit import CLONE, House
 from tests.host.kit import short_directory
 from tests.host.test_ordinary_user import as_nobody, python_for_nobody
@@ -139,3 +141,16 @@ async def test_missing_weights_and_a_missing_runtime_are_told_without_disturbing
     assert "unfetched.toml" in said
     assert "unbuilt.toml" in said
     assert Path(house.root / "w/unfetched").name in daemon.log  # warned of at the start
+
+
+def test_everybody_may_reach_the_control_socket_but_not_look_into_the_state(tmp_path: Path):
+    paths = PathSettings(
+        models=(), runtimes=tmp_path / "runtimes", state=tmp_path / "state", run=tmp_path / "run"
+    )
+    before = os.umask(0o022)
+    try:
+        _make_directories(paths)
+    finally:
+        os.umask(before)
+    assert paths.run.stat().st_mode & 0o777 == 0o755
+    assert paths.state.stat().st_mode & 0o777 == 0o750
